@@ -202,6 +202,7 @@ class Regions:
         name, channels = batch.name, batch.logits.shape[1]
         _check_choice(name, "aggregate", aggregate, ("image", "batch"))
         _check_choice(name, "absent", absent, ("smooth", "skip", "worst"))
+        check_flag(name, "include_background", include_background)
         if not include_background and not batch.exclusive:
             kind = "multilabel" if batch.multilabel else "binary"
             raise ValueError(
@@ -317,7 +318,8 @@ class Regions:
             pixels = self.batch.weight
             if pixels is None:
                 pixels = torch.ones_like(self.batch.logits[:, :1])
-            (amount,) = self._collect(self._counted(pixels).sum(self._space))
+            amounts = self._counted(pixels).sum(self._space).expand(-1, volume.shape[1])
+            (amount,) = self._collect(amounts)
             valid = (amount > 0).to(loss.dtype)
             weight = valid if weight is None else weight * valid
         if weight is None:
@@ -398,6 +400,12 @@ def check_range(
         )
 
 
+def check_flag(name: str, argument: str, value: object) -> None:
+    """Raise unless the value is ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: {argument} is {value!r}, wanted True or False")
+
+
 def _check_choice(name: str, argument: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         wanted = ", ".join(repr(choice) for choice in choices)
@@ -440,8 +448,7 @@ def _check_arguments(
             f"{name}: logits have shape {_shape(logits)}, wanted (N, C, *space) with C >= 1 and "
             "at least one space axis; add the missing axes with unsqueeze"
         )
-    if not isinstance(multilabel, bool):
-        raise TypeError(f"{name}: multilabel is {multilabel!r}, wanted True or False")
+    check_flag(name, "multilabel", multilabel)
 
     channels = logits.shape[1]
     labels = (logits.shape[0], *logits.shape[2:])

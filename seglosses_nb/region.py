@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .contract import Regions, check_range, prepare, shortfall
+from .contract import Regions, check_flag, check_range, prepare, shortfall
 from .registry import SegLoss, SpecialCase, register
 
 
@@ -127,6 +127,7 @@ def dice_loss(
     Cite:
         Milletari, Navab & Ahmadi (2016), V-Net; the coefficient: Dice (1945).
     """
+    check_flag("dice_loss", "squared", squared)
     check_range("dice_loss", "smooth", smooth, 0)
     batch = prepare(
         "dice_loss",

@@ -183,7 +183,8 @@ class SegLoss(nn.Module):
         ]
         cls.__signature__ = inspect.Signature(keywords)
         cls.__doc__ = cls.__doc__ or (
-            f"Module form of :func:`{fn.__name__}`, with the same parameters.\n\n{fn.__doc__}"
+            f"Module form of :func:`{fn.__name__}`, with the same parameters.\n\n"
+            + inspect.cleandoc(fn.__doc__ or "")
         )
         if fn.__name__ in LOSSES:
             LOSSES[fn.__name__] = replace(LOSSES[fn.__name__], module=cls)
