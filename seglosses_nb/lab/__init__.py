@@ -1,0 +1,1 @@
+"""What the chapters and experiments use: images, chunks, plots, tables."""
