@@ -11,7 +11,7 @@ from .contract import set_value_checks
 from .distribution import BinaryCrossEntropy, CrossEntropy, binary_cross_entropy, cross_entropy
 from .region import DiceLoss, dice_loss
 from .registry import LOSSES, LossInfo, SegLoss, SpecialCase, get_loss, register
-from .weights import class_counts, class_weights
+from .weights import class_counts, class_weights, pixel_weights, weights_from_counts
 
 __all__ = [
     "LOSSES",
@@ -29,6 +29,8 @@ __all__ = [
     "cross_entropy",
     "dice_loss",
     "get_loss",
+    "pixel_weights",
     "register",
     "set_value_checks",
+    "weights_from_counts",
 ]

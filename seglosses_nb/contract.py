@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -186,7 +187,8 @@ class Regions:
         absent: what a class that the target lacks contributes: ``"smooth"`` leaves it to the
             formula and its smoothing term, ``"skip"`` takes it out of the mean, ``"worst"``
             gives it the worst value as soon as anything is predicted.
-        process_group: with ``"batch"``, sum over all ranks of this group.
+        process_group: with ``"batch"``, sum over all ranks of this group; ``"world"`` for all there
+            are, which is this process alone where no group has been started.
     """
 
     def __init__(
@@ -214,12 +216,16 @@ class Regions:
                 f"{name}: process_group was given with aggregate={aggregate!r}, whose sums stay in "
                 "one image; wanted aggregate='batch', or no process_group"
             )
+        if isinstance(process_group, str) and process_group == "world":
+            # Looked up at each call: a module can be built before the group and copied after it.
+            running = torch.distributed.is_available() and torch.distributed.is_initialized()
+            process_group = torch.distributed.group.WORLD if running else None
         if process_group is not None and not isinstance(
             process_group, torch.distributed.ProcessGroup
         ):
             raise TypeError(
-                f"{name}: process_group is {process_group!r}, wanted a torch.distributed group; "
-                "for all ranks pass torch.distributed.group.WORLD"
+                f"{name}: process_group is {process_group!r}, wanted a torch.distributed group, "
+                "or 'world' for all ranks"
             )
         self.batch = batch
         self._skipped = 0 if include_background else 1
@@ -395,7 +401,7 @@ def check_range(
     open_low: bool = False,
 ) -> None:
     """Raise unless ``low <= value <= high`` (``low < value`` if ``open_low``)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: {argument} is {value!r}, wanted a number")
     if not (low <= value <= high) or (open_low and value == low) or abs(value) == float("inf"):
         left = f"{low:g} <{'' if open_low else '='} " if low > float("-inf") else ""
@@ -464,6 +470,8 @@ def _check_arguments(
             fix = "labels must be integer: target.long()"
             if channels == 1 and target.shape == labels:
                 fix = "add the channel axis with target.unsqueeze(1), or use labels: target.long()"
+            elif tuple(target.shape) == (labels[0], 1, *labels[1:]):
+                fix = "labels must be integer, without channel axis: target.squeeze(1).long()"
             raise ValueError(
                 f"{name}: target is {target.dtype} of shape {_shape(target)} but logits "
                 f"{_shape(logits)} need soft values of shape {_shape(logits)} or integer labels of "
@@ -491,6 +499,10 @@ def _check_arguments(
                 fix = "multilabel masks have one channel per class; leave multilabel at False"
             elif target.shape[:1] != logits.shape[:1]:
                 fix = "the batch sizes differ"
+                if target.shape == logits.shape[1:]:
+                    fix += "; if the batch axis is missing, give both one with unsqueeze(0)"
+            elif target.shape == logits.shape[:-1]:
+                fix = "if the channels come last, move them: logits.movedim(-1, 1)"
             else:
                 fix = "resize the target with interpolate(mode='nearest'), or crop both alike"
             raise ValueError(
@@ -543,7 +555,8 @@ def _check_soft(name: str, target: Tensor, weight: Tensor | None, *, exclusive: 
         low, high = target.amin().item(), target.amax().item()
         bad = low if low < -_ROUNDING else high
         if bad == 255:
-            fix = "divide a 0/255 mask by 255"
+            fix = "divide a 0/255 mask by 255; void pixels of 255 need integer labels and "
+            fix += "ignore_index=255"
         elif bad != bad:
             fix = "give pixels without truth pixel_weight=0"
         elif float(bad).is_integer() and bad > 1:

@@ -82,8 +82,8 @@ def binary_cross_entropy(
         ``cross_entropy`` with two classes and logits (0, z); itself under (-z, 1 - y).
 
     Differs from:
-        ``torch.nn.BCELoss`` takes probabilities and clamps the logarithm at -100, with a wrong
-        gradient beyond.
+        ``torch.nn.BCELoss`` takes probabilities: it clamps the logarithm at -100, and its gradient
+        dies where p is within 1e-12 of the wrong end.
 
     Raises:
         ValueError: C > 1 without ``multilabel=True``, or what :func:`~.contract.prepare` finds.
@@ -112,8 +112,9 @@ def binary_cross_entropy(
     )
     if batch.exclusive:
         raise ValueError(
-            f"binary_cross_entropy: logits have {logits.shape[1]} channels, wanted one; for "
-            "independent channels pass multilabel=True, for exclusive classes use cross_entropy"
+            f"binary_cross_entropy: logits have {logits.shape[1]} channels, "
+            "wanted one; for independent channels pass multilabel=True, "
+            "for exclusive classes use cross_entropy"
         )
     return reduce_pixels(sigmoid_cross_entropy(batch.logits, batch.target), batch)
 
@@ -225,12 +226,13 @@ def cross_entropy(
     )
     if not batch.exclusive:
         loss = sigmoid_cross_entropy(batch.logits, batch.target)
-    elif batch.labelled and batch.weight is None and reduction != "none" and logits.numel():
-        return F.cross_entropy(batch.logits, batch.target, reduction=reduction)  # a pass less
-    elif batch.labelled:
-        loss = F.cross_entropy(batch.logits, batch.target, reduction="none")
-    else:
+    elif not batch.labelled:
         loss = -(batch.target * batch.logits.log_softmax(1)).sum(1)
+    elif batch.weight is None and reduction != "none" and logits.numel():
+        # A pass less, where torch does the same.
+        return F.cross_entropy(batch.logits, batch.target, reduction=reduction)
+    else:
+        loss = F.cross_entropy(batch.logits, batch.target, reduction="none")
     return reduce_pixels(loss, batch)
 
 

@@ -87,13 +87,16 @@ def dice_loss(
         aggregate: sum over each "image", or over the whole "batch" (batch Dice).
         include_background: ``False`` leaves class 0 of a multiclass target out.
         class_weight: (C,), >= 0; the mean becomes :math:`\sum w_c L_c/\sum w_c`.
-        absent: a class the target lacks: "smooth" leaves it to the formula, "skip" takes it out
-            of the mean, "worst" gives it 1 as soon as anything is predicted (no gradient).
+        absent: a class the target lacks: "smooth" leaves it to the formula. "skip" takes it out of
+            the mean; in a softmax its false positives still cost the classes that are there,
+            elsewhere they are free. "worst" gives it 1 as soon as anything is predicted, with
+            practically no gradient: for scores, not for training.
         multilabel: take the channels as independent masks, each with its own sigmoid.
         ignore_index: label of the pixels to leave out.
         pixel_weight: (N, \*space), >= 0: a pixel of weight 2 counts as two.
         reduction: "mean", "sum" or "none".
-        process_group: with ``aggregate="batch"``, sum over all ranks of this group.
+        process_group: with ``aggregate="batch"``, sum over all ranks of this group ("world": of
+            all there are). Every rank must call the loss, or the others wait.
 
     Returns:
         The loss, in [0, 1]; float32 for half-precision logits.

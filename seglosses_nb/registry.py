@@ -144,7 +144,7 @@ def get_loss(name: str, **parameters: Any) -> SegLoss:
     """
     names = {n: info for info in LOSSES.values() for n in _names(info)}
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(LOSSES)}"
         raise ValueError(f"get_loss: name is {name!r}, wanted the name of a loss; {hint}")
     module = names[name].module
@@ -186,7 +186,7 @@ class SegLoss(nn.Module):
             f"Module form of :func:`{fn.__name__}`, with the same parameters.\n\n"
             + inspect.cleandoc(fn.__doc__ or "")
         )
-        if fn.__name__ in LOSSES:
+        if fn.__name__ in LOSSES and LOSSES[fn.__name__].function is fn:
             LOSSES[fn.__name__] = replace(LOSSES[fn.__name__], module=cls)
 
     def __init__(self, *positional: Any, **parameters: Any) -> None:
@@ -201,12 +201,18 @@ class SegLoss(nn.Module):
             if name not in defaults:
                 near = difflib.get_close_matches(name, defaults, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(defaults)}"
+                if name in ("weight", "pos_weight", "class_weight"):
+                    hint = "weigh the classes in the call: "
+                    hint += "pixel_weight=seglosses_nb.pixel_weights(target, weights)"
+                    if "class_weight" in defaults:
+                        hint = "did you mean class_weight?"
                 raise TypeError(f"{type(self).__name__}: there is no parameter {name!r}; {hint}")
         for name, value in (defaults | parameters).items():
             if isinstance(value, np.ndarray):  # scikit-learn's weights come as arrays
                 value = torch.tensor(value)
             if isinstance(value, Tensor):
-                self.register_buffer(name, value)
+                # Configuration, not state: a checkpoint neither holds nor overwrites it.
+                self.register_buffer(name, value, persistent=False)
             else:
                 setattr(self, name, value)
         self._names = tuple(defaults)

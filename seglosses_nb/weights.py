@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -73,8 +73,8 @@ def class_weights(
     effective_number    :math:`(1-\beta)/(1-\beta^{n_c})`, scaled to a mean of 1
     ==================  ==========================================================
 
-    Compute them once from the whole training set, not from each batch: per-batch weights make
-    the loss jump with the luck of the draw.
+    Compute them once from the whole training set, not from each batch: per-batch weights give a
+    pixel of a rare class another weight in every batch, and their mean is the loss of no data set.
 
     Args:
         target: integer or bool labels of any shape: the pixels to count.
@@ -101,6 +101,41 @@ def class_weights(
         Balanced: King & Zeng (2001). Median frequency: Eigen & Fergus (2015), who count a class
         only in the images that show it; here all pixels count. Effective number: Cui et al. (2019).
     """
+    counts = class_counts(target, num_classes, ignore_index=ignore_index)
+    return _from_counts(counts, scheme, absent, beta, dtype)
+
+
+def weights_from_counts(
+    counts: Tensor,
+    scheme: Scheme = "balanced",
+    *,
+    absent: float = 0.0,
+    beta: float = 0.9999,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Class weights from counts, such as those of many images added up: (num_classes,).
+
+    Args:
+        counts: pixels of each class, (num_classes,), >= 0.
+        scheme, absent, beta, dtype: see :func:`class_weights`.
+
+    Raises:
+        TypeError: the counts are no tensor of numbers.
+        ValueError: unknown scheme, a negative or infinite count, ``beta`` outside [0, 1),
+            ``absent`` not finite and >= 0, or no pixel to count.
+
+    Example:
+        >>> import torch
+        >>> images = [torch.tensor([0, 1]), torch.tensor([2, 1])]
+        >>> weights_from_counts(sum(class_counts(image, 3) for image in images))
+        tensor([1.3333, 0.6667, 1.3333])
+    """
+    return _from_counts(counts, scheme, absent, beta, dtype)
+
+
+def _from_counts(
+    counts: Tensor, scheme: str, absent: float, beta: float, dtype: torch.dtype
+) -> Tensor:
     if scheme not in _SCHEMES:
         wanted = ", ".join(repr(s) for s in _SCHEMES)
         raise ValueError(f"class_weights: scheme is {scheme!r}, wanted one of {wanted}")
@@ -108,7 +143,14 @@ def class_weights(
         raise ValueError(f"class_weights: beta is {beta!r}, wanted 0 <= beta < 1")
     if not 0 <= absent < float("inf"):
         raise ValueError(f"class_weights: absent is {absent!r}, wanted a finite weight >= 0")
-    counts = class_counts(target, num_classes, ignore_index=ignore_index)
+    if not isinstance(counts, Tensor) or counts.dtype == torch.bool or counts.is_complex():
+        got = counts.dtype if isinstance(counts, Tensor) else type(counts).__name__
+        raise TypeError(f"class_weights: counts are {got}, wanted a tensor, a number per class")
+    if counts.ndim != 1 or not (counts >= 0).all() or counts.isinf().any():
+        raise ValueError(
+            f"class_weights: counts have shape {tuple(counts.shape)}, wanted (num_classes,) finite "
+            "numbers >= 0; class_counts counts labels"
+        )
     present = counts > 0
     if not present.any():
         raise ValueError(
@@ -119,11 +161,48 @@ def class_weights(
         warnings.warn(
             f"class_weights: class {missing} does not occur in target and gets weight {absent:g}; "
             "count over the whole training set, or choose another weight with absent=",
-            stacklevel=2,
+            stacklevel=3,
         )
-    weights = torch.full((num_classes,), float(absent), dtype=torch.float64, device=counts.device)
+    weights = torch.full_like(counts, float(absent), dtype=torch.float64)
     weights[present] = _SCHEMES[scheme](counts[present].double(), beta)
     return weights.to(dtype)
+
+
+def pixel_weights(
+    target: Tensor, weights: Tensor | Sequence[float], *, ignore_index: int | None = None
+) -> Tensor:
+    r"""Look up every pixel's weight by its class: :math:`w_{y_i}`, of the target's shape.
+
+    With it every loss takes class weights:
+    ``cross_entropy(z, y, pixel_weight=pixel_weights(y, w))`` is
+    ``torch.nn.functional.cross_entropy(z, y, weight=w)``.
+
+    Args:
+        target: integer or bool labels of any shape.
+        weights: one weight per class.
+        ignore_index: label of the pixels that get weight 0; any value will do, inside the classes
+            or not.
+
+    Raises:
+        TypeError: the labels are not integer or bool.
+        ValueError: a label has no weight.
+
+    Example:
+        >>> import torch
+        >>> pixel_weights(torch.tensor([[0, 1], [255, 0]]), [1.0, 20.0], ignore_index=255)
+        tensor([[ 1., 20.],
+                [ 0.,  1.]])
+    """
+    weights = torch.as_tensor(weights)
+    if not weights.is_floating_point():
+        weights = weights.to(torch.get_default_dtype())
+    class_counts(target, len(weights), ignore_index=ignore_index)  # checks the labels
+    labels = target.long()
+    weights = weights.to(target.device)
+    if ignore_index is None:
+        return weights[labels]
+    ignored = labels == ignore_index
+    return weights[labels.masked_fill(ignored, 0)].masked_fill(ignored, 0)
 
 
 def _effective_number(counts: Tensor, beta: float) -> Tensor:

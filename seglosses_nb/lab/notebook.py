@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-__all__ = ["Agreement", "agreement", "show_source"]
+__all__ = ["Agreement", "agreement", "show_source", "table"]
 
 
 def show_source(function: Callable[..., Any], *, signature: bool = False) -> Any:
@@ -35,6 +35,22 @@ def show_source(function: Callable[..., Any], *, signature: bool = False) -> Any
         head, body = lines[: first + 1], lines[first + 1 :]
     shown = "\n".join(head + body) if signature else inspect.cleandoc("\n".join(["", *body]))
     return Markdown(f"```python\n{shown}\n```")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], align: str = "") -> Any:
+    """Show a Markdown table.
+
+    Args:
+        head: titles of the columns.
+        rows: their cells; anything that prints.
+        align: a letter per column, "l", "c" or "r"; default: the first left, the others right.
+    """
+    from IPython.display import Markdown
+
+    rules = {"l": ":---", "c": ":---:", "r": "---:"}
+    align = align or "l" + "r" * (len(head) - 1)
+    lines = [head, [rules[letter] for letter in align], *rows]
+    return Markdown("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
 
 
 @dataclass(frozen=True)
@@ -64,11 +80,11 @@ def agreement(rows: Iterable[tuple[str, Any, Any, str]], *, tolerance: float | N
     Raises:
         AssertionError: a difference is larger than ``tolerance``; the message names the row.
     """
-    from IPython.display import Markdown
-
-    table = [Agreement(what, float(ours), float(theirs), lib) for what, ours, theirs, lib in rows]
-    lines = ["| compared | ours | theirs | difference | version |", "|:---|---:|---:|---:|:---|"]
-    for row in table:
+    compared = [
+        Agreement(what, float(ours), float(theirs), lib) for what, ours, theirs, lib in rows
+    ]
+    lines = []
+    for row in compared:
         close = tolerance is None or math.isclose(
             row.ours, row.theirs, rel_tol=tolerance, abs_tol=tolerance
         )
@@ -78,7 +94,12 @@ def agreement(rows: Iterable[tuple[str, Any, Any, str]], *, tolerance: float | N
                 f"more than {tolerance:g} apart"
             )
         lines.append(
-            f"| {row.what} | {row.ours:.7f} | {row.theirs:.7f} | {row.difference:+.1e} | "
-            f"{row.library} {version(row.library)} |"
+            (
+                row.what,
+                f"{row.ours:.7f}",
+                f"{row.theirs:.7f}",
+                f"{row.difference:+.1e}",
+                f"{row.library} {version(row.library)}",
+            )
         )
-    return Markdown("\n".join(lines))
+    return table(("compared", "ours", "theirs", "difference", "version"), lines, "lrrrl")
