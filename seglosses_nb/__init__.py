@@ -1,4 +1,4 @@
-"""Every loss function for image segmentation: derived, tested, compared.
+"""Loss functions for image segmentation: derived, tested, compared.
 
 Every loss is a pure function of ``(logits, target)`` and a module::
 

@@ -154,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--only", nargs="+", default=None, metavar="CHECK", help="run only these checks"
     )
+    check.add_argument(
+        "--skip", nargs="+", default=[], metavar="CHECK", help="leave these out, e.g. compile"
+    )
 
     new = command("new-loss", _new_loss, "scaffold a new loss: function, oracle, tests, chapter")
     new.add_argument("name", metavar="NAME", help="e.g. tversky_loss")
@@ -283,11 +286,8 @@ def _check(options: argparse.Namespace) -> int:
     from seglosses_nb.checks import check_loss
 
     loss = _import(options.loss)
-    chosen = {"family": options.family, "only": options.only}
     try:
-        report = check_loss(
-            loss, **{name: value for name, value in chosen.items() if value is not None}
-        )
+        report = check_loss(loss, family=options.family, only=options.only, skip=options.skip)
     except (TypeError, ValueError) as error:
         raise PublishError(f"{options.loss} cannot be checked: {error}") from error
     print(report)

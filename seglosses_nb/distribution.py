@@ -38,10 +38,8 @@ from .registry import SegLoss, SpecialCase, register
             right=lambda z, y: binary_cross_entropy(-z, 1 - y),
         ),
     ),
-    aliases={
-        "torch": "BCEWithLogitsLoss",
-        "SMP": "SoftBCEWithLogitsLoss",
-    },
+    deviations=("The paper's score is a reward, fixed up to a factor and a constant.",),
+    aliases={"torch": "BCEWithLogitsLoss"},
 )
 def binary_cross_entropy(
     logits: Tensor,
@@ -151,7 +149,8 @@ class BinaryCrossEntropy(SegLoss, fn=binary_cross_entropy): ...
             right=lambda z, y: cross_entropy(z + z.detach().sum(1, keepdim=True), y),
         ),
     ),
-    aliases={"torch": "CrossEntropyLoss", "SMP": "SoftCrossEntropyLoss"},
+    deviations=("The paper's score is a reward, fixed up to a factor and a constant.",),
+    aliases={"torch": "CrossEntropyLoss"},
 )
 def cross_entropy(
     logits: Tensor,
@@ -213,7 +212,7 @@ def cross_entropy(
         1.278999
 
     Cite:
-        Good (1952), Rational decisions: the logarithmic score.
+        Good (1952), Rational decisions: the logarithmic score; the softmax: Bridle (1990).
     """
     batch = prepare(
         "cross_entropy",

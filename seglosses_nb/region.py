@@ -22,7 +22,7 @@ from .registry import SegLoss, SpecialCase, register
     formula=r"L = 1-\frac{2\,TP+s}{2\,TP+FP+FN+s}"
     r" = \frac{\sum_i|p_i-y_i|}{\sum_i p_i+\sum_i y_i+s}",
     cite="milletari2016vnet",
-    equation="the equation of section 3, with squares",
+    equation="the equation of its Dice loss layer; ours with squared=True and smooth=0",
     value_range=(0.0, 1.0),
     special_cases=(
         SpecialCase(
@@ -39,15 +39,11 @@ from .registry import SegLoss, SpecialCase, register
         ),
     ),
     deviations=(
-        "The paper squares the denominator's terms (squared=True) and has no smoothing term.",
+        "The paper maximises the squared coefficient of one class; the default here is linear, "
+        "1 - D, the mean over classes and images, with a smoothing term.",
         "Soft targets: TP = sum min(p, y), so that p = y is the minimum; with sum p y it is not.",
     ),
-    aliases={
-        "MONAI": "DiceLoss",
-        "SMP": "DiceLoss",
-        "kornia": "dice_loss",
-        "nnU-Net": "MemoryEfficientSoftDiceLoss",
-    },
+    aliases={"MONAI": "DiceLoss", "kornia": "dice_loss"},
 )
 def dice_loss(
     logits: Tensor,
@@ -110,8 +106,8 @@ def dice_loss(
         and "batch" agree.
 
     Differs from:
-        Milletari et al. (2016) have squares and no s. MONAI, SMP and nnU-Net use the product as TP
-        or s of 1e-5 or less; kornia sums over the classes unless ``average="macro"``.
+        Milletari et al. (2016) have squares and no s. MONAI 1.6.1 takes the product as TP and
+        s = 1e-5; kornia 0.9.0 sums over the classes unless ``average="macro"``.
 
     Raises:
         ValueError: ``smooth`` < 0, or what :func:`~.contract.prepare` and

@@ -62,7 +62,7 @@ class LossInfo:
         targets: kinds of target it takes.
         space_dims: numbers of space axes it takes; ``None`` for any.
         spatial: whether it looks at neighbours, so that the order of pixels matters.
-        monotone: whether moving one pixel towards the truth never raises it.
+        monotone: whether moving one pixel towards a hard truth never raises it.
         empty_target: whether false positives on an empty target cost something ("costs") or
             not ("free").
         blind_to: wrong predictions of the battery that it cannot see, with the reason.
@@ -75,7 +75,7 @@ class LossInfo:
         cost: how the work grows with the number of pixels n: "n", "n log n" or "n * steps".
         special_cases: identities, executed by the battery.
         deviations: where we deviate from the source, and why.
-        aliases: library -> name of the same loss there.
+        aliases: library -> name of the same loss there; the tests look it up.
     """
 
     name: str

@@ -98,8 +98,9 @@ def class_weights(
         tensor([1.3333, 0.6667, 1.3333])
 
     Cite:
-        Balanced: King & Zeng (2001). Median frequency: Eigen & Fergus (2015), who count a class
-        only in the images that show it; here all pixels count. Effective number: Cui et al. (2019).
+        Balanced: as in scikit-learn, which calls it inspired by King & Zeng (2001). Median
+        frequency: Eigen & Fergus (2015), who count a class only in the images that show it; here
+        all pixels count. Effective number: Cui et al. (2019), scaled over the classes that occur.
     """
     counts = class_counts(target, num_classes, ignore_index=ignore_index)
     return _from_counts(counts, scheme, absent, beta, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import kornia
+import monai
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from monai.losses import DiceLoss as MonaiDice
 from samples import BINARY, CLASSES, MASKS, ONE, SOFT_ONE, SOFT_THREE, THREE, gradient, with_value
 from sklearn.metrics import f1_score, log_loss
 
-from seglosses_nb import binary_cross_entropy, cross_entropy, dice_loss
+from seglosses_nb import LOSSES, binary_cross_entropy, cross_entropy, dice_loss
 
 
 def same(ours, theirs, logits, *targets, rtol=1e-12):
@@ -323,3 +325,10 @@ def test_the_default_of_kornia_is_another_loss():
     truth = THREE.softmax(1).gather(1, CLASSES.unsqueeze(1))
     torch.testing.assert_close(micro, 1 - truth.mean(), rtol=1e-6, atol=0)
     assert abs(micro - dice_loss(THREE, CLASSES)) > 1e-3
+
+
+def test_a_loss_has_the_stated_name_in_other_libraries():
+    homes = {"MONAI": monai.losses, "kornia": kornia.losses, "torch": torch.nn}
+    for info in LOSSES.values():
+        for library, name in info.aliases.items():
+            assert hasattr(homes[library], name), f"{info.name}: no {name} in {library}"

@@ -57,6 +57,7 @@ def check_loss(
     facts: LossInfo | Mapping[str, Any] | None = None,
     oracle: Callable[..., Any] | None = None,
     only: str | Iterable[str] | None = None,
+    skip: str | Iterable[str] = (),
     seed: int = 0,
     raise_on_failure: bool = False,
 ) -> Report:
@@ -75,6 +76,7 @@ def check_loss(
             ``{"monotone": False}``, or a whole one, which holds the loss to the whole contract.
         oracle: a trusted implementation on NumPy arrays, with the same parameters.
         only: the checks to run, in place of all.
+        skip: checks to leave out; ``"compile"`` takes longer than all others together.
         seed: of the random inputs.
         raise_on_failure: raise ``AssertionError`` with the report when a check fails.
 
@@ -93,7 +95,7 @@ def check_loss(
         >>> report["extreme_logits"].summary
         "logits of 10000, right, mask 'empty', binary: expected a finite value, got nan"
     """
-    checks = _chosen(only)
+    checks = _chosen(only, skip)
     subject = Subject.of(loss, family=family, facts=facts, oracle=oracle, seed=seed)
     report = Report(subject.name, tuple(c.run(subject) for c in checks), tuple(subject.notes))
     if raise_on_failure and not report.passed:
@@ -101,13 +103,22 @@ def check_loss(
     return report
 
 
-def _chosen(only: str | Iterable[str] | None) -> list[Check]:
-    if only is None:
-        return list(CHECKS.values())
-    names = [only] if isinstance(only, str) else list(only)
+def _chosen(only: str | Iterable[str] | None, skip: str | Iterable[str]) -> list[Check]:
+    chosen = list(CHECKS) if only is None else _names("only", only)
+    left_out = _names("skip", skip)
+    names = [name for name in chosen if name not in left_out]
+    if chosen and not names:
+        raise ValueError("check_loss: skip leaves out every check that only names")
+    return [CHECKS[name] for name in names]
+
+
+def _names(argument: str, given: str | Iterable[str]) -> list[str]:
+    names = [given] if isinstance(given, str) else list(given)
     for name in names:
         if name not in CHECKS:
             near = difflib.get_close_matches(str(name), CHECKS, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(CHECKS)}"
-            raise ValueError(f"check_loss: only names {name!r}, wanted names of checks; {hint}")
-    return [CHECKS[name] for name in names]
+            raise ValueError(
+                f"check_loss: {argument} names {name!r}, wanted names of checks; {hint}"
+            )
+    return names

@@ -433,7 +433,8 @@ def _explore(subject: Subject) -> None:
     reasons = [f"takes no {kind} targets: {reason}" for kind, reason in refused.items()]
     if not subject.kinds:
         raise ValueError(f"check_loss: {subject.name} {'; '.join(reasons)}")
-    if "multilabel" in subject.kinds and not subject.has("multilabel"):
+    found_out = "targets" not in subject.stated  # what is stated is tested, not corrected
+    if found_out and "multilabel" in subject.kinds and not subject.has("multilabel"):
         # The same call cannot mean exclusive and independent channels: is there a softmax?
         scene = subject.scene("multilabel", "ring")
         target = as_values(subject.scene("multiclass", "ring").truth, "multiclass")
@@ -443,7 +444,7 @@ def _explore(subject: Subject) -> None:
             subject.kinds.pop("multilabel")
         elif subject.kinds.get("multiclass") == "values":
             subject.kinds.pop("multiclass")
-    if "targets" not in subject.stated:
+    if found_out:
         soft = ("soft",) if subject.soft_kinds else ()
         subject.facts = dataclasses.replace(subject.facts, targets=(*subject.kinds, *soft))
     taken = [f"takes {kind} targets as {FORMS[form]}" for kind, form in subject.kinds.items()]

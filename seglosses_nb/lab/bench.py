@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -49,6 +50,7 @@ class Case:
     name: str
     shape: tuple[int, ...]
     floating: bool = False
+    void: bool = False
 
     @property
     def kind(self) -> str:
@@ -56,18 +58,25 @@ class Case:
         return "binary" if self.shape[1] == 1 else "multiclass"
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Seeded logits that want a gradient, and a target: 20 % foreground, or even classes."""
+        """Seeded logits that want a gradient, and a target: 20 % foreground, or even classes.
+
+        Where ``void``, the first tenth of the rows carries the label 255.
+        """
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(self.shape, generator=generator).requires_grad_()
         chance = torch.rand((self.shape[0], *self.shape[2:]), generator=generator)
         labels = (chance < 0.2).long() if self.kind == "binary" else (chance * self.shape[1]).long()
+        if self.void:
+            labels[:, : self.shape[2] // 10] = 255
         return logits, labels.unsqueeze(1).float() if self.floating else labels
 
 
 CASES = (
     Case("binary 2-D, float target", (8, 1, 256, 256), floating=True),
     Case("binary 2-D, int64 labels", (8, 1, 256, 256)),
+    Case("binary 2-D, int64, a tenth void", (8, 1, 256, 256), void=True),
     Case("multiclass 2-D", (4, 4, 256, 256)),
+    Case("multiclass 2-D, a tenth void", (4, 4, 256, 256), void=True),
     Case("binary 3-D, float target", (2, 1, 64, 64, 64), floating=True),
 )
 
@@ -96,18 +105,13 @@ class Measurement:
 
 def baseline(case: Case) -> Loss:
     """Torch's own cross-entropy for the case."""
-    if case.kind == "multiclass":
-        return F.cross_entropy
-
-    def binary(logits: Tensor, target: Tensor) -> Tensor:
-        # It wants floats; the conversion is not what is compared.
-        return F.binary_cross_entropy_with_logits(logits, target)
-
-    return binary
+    return F.cross_entropy if case.kind == "multiclass" else F.binary_cross_entropy_with_logits
 
 
 def peers(loss: str, case: Case) -> Mapping[str, Loss]:
     """Return the same loss in MONAI and kornia, where they have it for such tensors."""
+    if case.void:  # neither library's Dice leaves pixels out
+        return {}
     import kornia
     import monai
 
@@ -132,9 +136,10 @@ def measure(loss: Loss, case: Case, *, runs: int = 3, pairs: int = 40) -> tuple[
         pairs: interleaved pairs per run, of which the median counts.
     """
     logits, target = case.tensors()
-    reference = target.unsqueeze(1).float() if target.ndim < logits.ndim else target
-    if case.kind == "multiclass":
-        reference = target
+    # The baseline gets what it likes best: whole labels, as floats where it wants them.
+    reference = target.clamp_max(1) if case.kind == "binary" else target.remainder(logits.shape[1])
+    if reference.ndim < logits.ndim and case.kind == "binary":
+        reference = reference.unsqueeze(1).float()
     base = baseline(case)
     torch.lgamma(torch.ones(3))  # some builds run log1p ten times slower until the first lgamma
 
@@ -182,7 +187,8 @@ def measure_all(names: Sequence[str], *, runs: int, pairs: int) -> Iterator[Meas
                 info.space_dims is not None and len(case.shape) - 2 not in info.space_dims
             ):
                 continue
-            for library, loss in {"seglosses_nb": info.function, **peers(name, case)}.items():
+            ours = partial(info.function, ignore_index=255) if case.void else info.function
+            for library, loss in {"seglosses_nb": ours, **peers(name, case)}.items():
                 ratios, memory = measure(loss, case, runs=runs, pairs=pairs)
                 yield Measurement(
                     name,
