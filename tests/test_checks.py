@@ -200,6 +200,18 @@ def test_a_softmax_is_told_from_sigmoids():
     assert _forms(softmax) == {"multiclass": "values"}
 
 
+def test_multilabel_targets_are_held_to_sigmoids_when_stated_alone():
+    def softmax(logits, target):
+        return -(target * logits.log_softmax(1)).sum(1).mean()
+
+    def sigmoids(logits, target):
+        return F.binary_cross_entropy_with_logits(logits, target)
+
+    facts = {"targets": ("multilabel",)}
+    assert check_loss(softmax, facts=facts, only="multilabel").failed == ("multilabel",)
+    assert check_loss(sigmoids, facts=facts, only="multilabel").passed
+
+
 def test_a_loss_in_single_precision_is_tested_less_exactly():
     report = check_loss(lambda z, y: ((z.float().sigmoid() - y) ** 2).mean(), only=QUICK)
     assert report.failed == ("bad_inputs",), f"\n{report}"
@@ -245,6 +257,8 @@ def test_a_class_takes_parameters_when_built_and_when_called():
         ({"loss": lambda z, y: 0 * z.sum()}, ValueError, "takes no binary targets.*0 for"),
         ({"only": "gradchek"}, ValueError, "'gradchek'.*did you mean gradcheck"),
         ({"only": ["gradcheck", "xyz"]}, ValueError, "'xyz'.*known: signature"),
+        ({"skip": "compil"}, ValueError, "skip names 'compil'.*did you mean compile"),
+        ({"only": "range", "skip": ["range"]}, ValueError, "skip leaves out every check"),
         ({"family": "regional"}, ValueError, "family is 'regional'.*'region'"),
         ({"facts": {"monoton": True}}, ValueError, "'monoton'.*did you mean monotone"),
     ],
@@ -258,6 +272,15 @@ def test_only_runs_what_it_names_in_that_order():
     report = check_loss(dice_loss, only=["range", "docstring"])
     assert [result.name for result in report.results] == ["range", "docstring"]
     assert [result.name for result in check_loss(dice_loss, only="range").results] == ["range"]
+
+
+def test_skip_leaves_out_what_it_names():
+    def names(**options):
+        return [result.name for result in check_loss(dice_loss, **options).results]
+
+    assert names(only=["range", "docstring", "sides"], skip="docstring") == ["range", "sides"]
+    everything_else = [name for name in CHECKS if name not in ("range", "docstring")]
+    assert names(skip=everything_else) == ["docstring", "range"]
 
 
 def test_stating_the_fact_makes_the_failure_go():
@@ -384,6 +407,9 @@ def test_the_command_line_exits_with_0_or_1(capsys):
     assert "dice_loss: 2 passed, 0 failed" in capsys.readouterr().out
     assert main(["check", "planted:empty_target_for_nothing", "--only", "edge_targets"]) == 1
     assert "✗ edge_targets" in capsys.readouterr().out
+    few = ["--only", "range", "minimum", "--skip", "minimum"]
+    assert main(["check", "seglosses_nb:dice_loss", *few]) == 0
+    assert "dice_loss: 1 passed, 0 failed" in capsys.readouterr().out
     assert main(["check", "seglosses_nb:dice_loss", "--only", "no_such_check"]) == 2
     assert "no_such_check" in capsys.readouterr().err
 

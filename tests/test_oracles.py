@@ -89,7 +89,8 @@ def test_gradient_equals_the_oracle_in_float64(name, kind):
             found,
             expected,
             rtol=1e-10 if exact else 0,
-            atol=(1e-14 if exact else 1e-8) * largest + 1e-150,  # the floor that stands for smooth = 0
+            # 1e-150: what stands for smooth = 0 in the package
+            atol=(1e-14 if exact else 1e-8) * largest + 1e-150,
             err_msg=f"{what}, {reduction}",
         )
 
