@@ -103,7 +103,7 @@ def class_weights(
         all pixels count. Effective number: Cui et al. (2019), scaled over the classes that occur.
     """
     counts = class_counts(target, num_classes, ignore_index=ignore_index)
-    return _from_counts(counts, scheme, absent, beta, dtype)
+    return _from_counts("class_weights", counts, scheme, absent, beta, dtype)
 
 
 def weights_from_counts(
@@ -131,36 +131,36 @@ def weights_from_counts(
         >>> weights_from_counts(sum(class_counts(image, 3) for image in images))
         tensor([1.3333, 0.6667, 1.3333])
     """
-    return _from_counts(counts, scheme, absent, beta, dtype)
+    return _from_counts("weights_from_counts", counts, scheme, absent, beta, dtype)
 
 
 def _from_counts(
-    counts: Tensor, scheme: str, absent: float, beta: float, dtype: torch.dtype
+    name: str, counts: Tensor, scheme: str, absent: float, beta: float, dtype: torch.dtype
 ) -> Tensor:
     if scheme not in _SCHEMES:
         wanted = ", ".join(repr(s) for s in _SCHEMES)
-        raise ValueError(f"class_weights: scheme is {scheme!r}, wanted one of {wanted}")
+        raise ValueError(f"{name}: scheme is {scheme!r}, wanted one of {wanted}")
     if not 0 <= beta < 1:
-        raise ValueError(f"class_weights: beta is {beta!r}, wanted 0 <= beta < 1")
+        raise ValueError(f"{name}: beta is {beta!r}, wanted 0 <= beta < 1")
     if not 0 <= absent < float("inf"):
-        raise ValueError(f"class_weights: absent is {absent!r}, wanted a finite weight >= 0")
+        raise ValueError(f"{name}: absent is {absent!r}, wanted a finite weight >= 0")
     if not isinstance(counts, Tensor) or counts.dtype == torch.bool or counts.is_complex():
         got = counts.dtype if isinstance(counts, Tensor) else type(counts).__name__
-        raise TypeError(f"class_weights: counts are {got}, wanted a tensor, a number per class")
+        raise TypeError(f"{name}: counts are {got}, wanted a tensor, a number per class")
     if counts.ndim != 1 or not (counts >= 0).all() or counts.isinf().any():
         raise ValueError(
-            f"class_weights: counts have shape {tuple(counts.shape)}, wanted (num_classes,) finite "
+            f"{name}: counts have shape {tuple(counts.shape)}, wanted (num_classes,) finite "
             "numbers >= 0; class_counts counts labels"
         )
     present = counts > 0
     if not present.any():
         raise ValueError(
-            "class_weights: target has no pixel to count; it is empty, or all of it is ignored"
+            f"{name}: there is no pixel to count; the target is empty, or all of it is ignored"
         )
     if not present.all():
         missing = (~present).nonzero().flatten().tolist()
         warnings.warn(
-            f"class_weights: class {missing} does not occur in target and gets weight {absent:g}; "
+            f"{name}: class {missing} does not occur in target and gets weight {absent:g}; "
             "count over the whole training set, or choose another weight with absent=",
             stacklevel=3,
         )

@@ -220,11 +220,11 @@ def test_dtype_of_the_result(dtype):
         (lambda: class_weights(KNOWN, 4, absent=float("inf")), ValueError, r"absent.*inf.*finite"),
         (lambda: class_weights(KNOWN, 4, beta=1.0), ValueError, r"beta.*1\.0.*< 1"),
         (lambda: class_weights(KNOWN, 4, beta=-0.1), ValueError, r"beta.*-0\.1.*0 <="),
-        (lambda: class_weights(KNOWN[:0], 4), ValueError, r"target.*no pixel"),
+        (lambda: class_weights(KNOWN[:0], 4), ValueError, r"no pixel.*target"),
         (
             lambda: class_weights(torch.full((9,), 255), 2, ignore_index=255),
             ValueError,
-            r"target.*no pixel.*ignored",
+            r"no pixel.*target.*ignored",
         ),
         (lambda: class_counts(KNOWN, 3), ValueError, r"class_counts: target.*label 3"),
     ],
