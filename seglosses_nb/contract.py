@@ -47,6 +47,8 @@ class Batch:
             0 where ignored. ``None`` stands for 1 everywhere.
         multilabel: every channel is its own yes-or-no question.
         labelled: whether ``target`` holds class indices.
+        hard: whether the target is known to hold zeros and ones only: labels do, floating values
+            if they were asked for and could be read.
         reduction: the reduction that was asked for.
         name: the loss, for error messages.
     """
@@ -56,6 +58,7 @@ class Batch:
     weight: Tensor | None
     multilabel: bool
     labelled: bool
+    hard: bool
     reduction: str
     name: str
 
@@ -90,12 +93,14 @@ def prepare(
     pixel_weight: Tensor | None = None,
     reduction: str = "mean",
     space_dims: Sequence[int] | None = None,
+    tell_hard: bool = False,
 ) -> Batch:
     """Check the arguments that all losses share and bring them into one form.
 
     Half precision is raised to float32. An ignored pixel (its label is ``ignore_index``, or its
     ``pixel_weight`` is 0) gets logit 0, a valid target and weight 0, so that whatever stood there,
-    NaN included, reaches neither the value nor the gradient.
+    NaN included, reaches neither the value nor the gradient. A loss that is quicker on masks than
+    on soft values asks with ``tell_hard`` whether a floating target is a mask.
 
     Raises:
         TypeError: something is not a tensor, or of the wrong dtype.
@@ -140,10 +145,11 @@ def prepare(
         target = target.to(logits.dtype)
         if weight is not None:
             target = target.masked_fill(ignored, 0)
-        _check_soft(name, target, weight, exclusive=channels > 1 and not multilabel)
+        exclusive = channels > 1 and not multilabel
+        hard = _check_soft(name, target, weight, exclusive, tell_hard)
     if pixel_weight is not None:
         _check_weight(name, "pixel_weight", pixel_weight)
-    return Batch(logits, target, weight, multilabel, labelled, reduction, name)
+    return Batch(logits, target, weight, multilabel, labelled, hard, reduction, name)
 
 
 # -------------------------------------------------------------------------------------- reduction
@@ -269,11 +275,13 @@ class Regions:
         return self._collect(*(value.sum(self._space) for value in self._weighted(*values)))
 
     def overlap_sums(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return TP = sum of min(p, y), and the sums of p and y: FP and FN are what is left.
+        """Return TP = sum of min(p, y), and the sums of p and of y: FP and FN are what is left.
 
         For a mask the minimum is the product. For soft targets it is what makes p = y the best
         prediction (Wang et al. 2023); with the product it is not.
         """
+        if self.batch.hard:
+            return self.sums(p * y, p, y)
         p, y = self._weighted(p, y)
         if runs_eagerly():
             overlap, predicted = _OverlapSums.apply(p, y, self._space)
@@ -401,7 +409,7 @@ def check_range(
     open_low: bool = False,
 ) -> None:
     """Raise unless ``low <= value <= high`` (``low < value`` if ``open_low``)."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) not in (int, float) and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name}: {argument} is {value!r}, wanted a number")
     if not (low <= value <= high) or (open_low and value == low) or abs(value) == float("inf"):
         left = f"{low:g} <{'' if open_low else '='} " if low > float("-inf") else ""
@@ -548,10 +556,18 @@ def _check_labels(name: str, target: Tensor, top: int, channels: int, multilabel
     )
 
 
-def _check_soft(name: str, target: Tensor, weight: Tensor | None, *, exclusive: bool) -> None:
+def _check_soft(
+    name: str, target: Tensor, weight: Tensor | None, exclusive: bool, tell_hard: bool
+) -> bool:
+    """Check soft values; return whether they are known to be zeros and ones only."""
     if not _readable(target):
-        return
-    if not _within_unit_interval(target):
+        return False
+    if tell_hard:  # y - y^2 is 0 for 0 and 1, above between them, below outside
+        fits, hard = _within(torch.addcmul(target, target, target, value=-1), 0)
+    else:
+        fits, hard = _within(target, 1)[0], False
+    # -0.0, and what an interpolated mask has by rounding, will do.
+    if not fits and not bool(((target >= -_ROUNDING) & (target <= 1 + _ROUNDING)).all()):
         low, high = target.amin().item(), target.amax().item()
         bad = low if low < -_ROUNDING else high
         if bad == 255:
@@ -579,6 +595,7 @@ def _check_soft(name: str, target: Tensor, weight: Tensor | None, *, exclusive: 
                 "need 1; for overlapping classes pass multilabel=True, for pixels without a class "
                 "pixel_weight=0"
             )
+    return hard
 
 
 def _differs(labels: Tensor, value: int) -> Tensor:
@@ -592,15 +609,14 @@ def _differs(labels: Tensor, value: int) -> Tensor:
     return labels != value
 
 
-def _within_unit_interval(values: Tensor) -> bool:
+def _within(values: Tensor, top: int) -> tuple[bool, bool]:
+    """Whether all values lie in [0, 1], and whether none is above ``top``."""
     # Floats from 0 to 1 are ordered as their bits are, and everything else, NaN included, has bits
     # below or above: one integer pass instead of two floating ones.
     bits, one = _BITS[values.dtype]
-    low, high = values.view(bits).aminmax()
-    if low.item() >= 0 and high.item() <= one:
-        return True
-    # Not as the bits say: -0.0, and what an interpolated mask has by rounding, will do.
-    return bool(((values >= -_ROUNDING) & (values <= 1 + _ROUNDING)).all())
+    low, high = (bound.item() for bound in values.view(bits).aminmax())
+    fits = low >= 0 and high <= one
+    return fits, fits and high <= top * one
 
 
 _ROUNDING = 1e-4

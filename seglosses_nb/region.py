@@ -136,6 +136,7 @@ def dice_loss(
         ignore_index=ignore_index,
         pixel_weight=pixel_weight,
         reduction=reduction,
+        tell_hard=not squared,
     )
     regions = Regions(
         batch,
@@ -151,7 +152,7 @@ def dice_loss(
     else:
         overlap, predicted, volume = regions.overlap_sums(p, y)
     smooth = regions.smoothing(smooth, volume)
-    loss = shortfall(2 * overlap + smooth, predicted + volume + smooth)
+    loss = shortfall(2 * overlap + smooth, predicted + (volume + smooth))
     return regions.reduce(loss, volume)
 
 

@@ -108,7 +108,7 @@ def _chosen(only: str | Iterable[str] | None, skip: str | Iterable[str]) -> list
     left_out = _names("skip", skip)
     names = [name for name in chosen if name not in left_out]
     if chosen and not names:
-        raise ValueError("check_loss: skip leaves out every check that only names")
+        raise ValueError("check_loss: skip leaves no check to run")
     return [CHECKS[name] for name in names]
 
 
