@@ -146,11 +146,11 @@ def dice_loss(
         absent=absent,
         process_group=process_group,
     )
-    p, y = regions.probabilities(), regions.truth()
     if squared:
+        p, y = regions.probabilities(), regions.truth()
         overlap, predicted, volume = regions.sums(p * y, p**2, y**2)
     else:
-        overlap, predicted, volume = regions.overlap_sums(p, y)
+        overlap, predicted, volume = regions.overlap_sums()
     smooth = regions.smoothing(smooth, volume)
     loss = shortfall(2 * overlap + smooth, predicted + (volume + smooth))
     return regions.reduce(loss, volume)
