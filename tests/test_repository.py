@@ -333,7 +333,7 @@ def test_no_file_names_a(rule: re.Pattern[str]) -> None:
 
 def test_the_rules_about_words_see_what_they_are_for() -> None:
     assert MACHINE.search('open("/home/ada/masks.npz")')
-    assert not MACHINE.search("the chapter's own folder, book/work/mnt")
+    assert not MACHINE.search("the chapter's own folder, book/data/mnt")
     assert REGISTRY.search("pip install --index-url https://download.pytorch.org/whl/cpu torch")
 
 
