@@ -117,19 +117,20 @@ def prepare(
         logits = logits.float()
     channels = logits.shape[1]
 
-    weight = None
-    if pixel_weight is not None:
-        weight = pixel_weight.unsqueeze(1).to(logits.dtype)
     hard = not target.is_floating_point()
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
         target = target.long()  # torch hardly computes with these
-    if hard and ignore_index is not None:
-        kept = _differs(target, ignore_index)
-        target = target.masked_fill(~kept, 0)
-        kept = kept if kept.ndim == logits.ndim else kept.unsqueeze(1)
-        weight = kept.to(logits.dtype) if weight is None else weight * kept
-    if weight is not None:
+    weight = ignored = None
+    if pixel_weight is not None:
+        weight = pixel_weight.unsqueeze(1).to(logits.dtype)
         ignored = weight == 0
+    if hard and ignore_index is not None:
+        void = _equals(target, ignore_index)
+        target = target.masked_fill(void, 0)
+        void = void if void.ndim == logits.ndim else void.unsqueeze(1)
+        ignored = void if ignored is None else ignored | void
+        weight = (~void).to(logits.dtype) if weight is None else weight.masked_fill(void, 0)
+    if ignored is not None:
         logits = logits.masked_fill(ignored, 0)
 
     labelled = hard and channels > 1 and not multilabel
@@ -143,7 +144,7 @@ def prepare(
             target = target.to(logits.dtype)
     else:
         target = target.to(logits.dtype)
-        if weight is not None:
+        if ignored is not None:
             target = target.masked_fill(ignored, 0)
         exclusive = channels > 1 and not multilabel
         hard = _check_soft(name, target, weight, exclusive, tell_hard)
@@ -234,6 +235,7 @@ class Regions:
                 "or 'world' for all ranks"
             )
         self.batch = batch
+        self._space = tuple(range(2, batch.logits.ndim))
         self._skipped = 0 if include_background else 1
         self._batchwise = aggregate == "batch"
         self._absent = absent
@@ -294,10 +296,6 @@ class Regions:
             overlap, predicted = torch.minimum(p, y).sum(self._space), p.sum(self._space)
         return self._collect(overlap, predicted, y.sum(self._space))
 
-    @property
-    def _space(self) -> tuple[int, ...]:
-        return tuple(range(2, self.batch.logits.ndim))
-
     def _weighted(self, *values: Tensor) -> tuple[Tensor, ...]:
         if self.batch.weight is None:
             return values
@@ -357,7 +355,11 @@ def shortfall(part: Tensor, whole: Tensor) -> Tensor:
     all is missing, which is where training starts.
     """
     loss = 1 - part / whole
-    # Rounding may leave -1e-7. The last doubtful pixels still want their gradient, so no clamp.
+    # Rounding may leave -1e-7. The last doubtful pixels still want their gradient, so that the
+    # value is mended where autograd does not see it.
+    if runs_eagerly():
+        loss.detach().clamp_(min=0)
+        return loss
     return loss - loss.detach().clamp_max(0)
 
 
@@ -631,15 +633,14 @@ def _check_soft(
     return hard
 
 
-def _differs(labels: Tensor, value: int) -> Tensor:
+def _equals(labels: Tensor, value: int) -> Tensor:
     # torch would wrap a value that the dtype cannot hold: uint8 labels of 1 "equal" 257.
+    limits = (0, 1)
     if labels.dtype != torch.bool:
-        limits = torch.iinfo(labels.dtype)
-        if not limits.min <= value <= limits.max:
-            return torch.ones_like(labels, dtype=torch.bool)
-    elif value not in (0, 1):
-        return torch.ones_like(labels)
-    return labels != value
+        limits = torch.iinfo(labels.dtype).min, torch.iinfo(labels.dtype).max
+    if not limits[0] <= value <= limits[1]:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    return labels == value
 
 
 def _within(values: Tensor, top: int) -> tuple[bool, bool]:
@@ -647,8 +648,9 @@ def _within(values: Tensor, top: int) -> tuple[bool, bool]:
     # Floats from 0 to 1 are ordered as their bits are, and everything else, NaN included, has bits
     # below or above: one integer pass instead of two floating ones.
     bits, one = _BITS[values.dtype]
-    low, high = (bound.item() for bound in values.view(bits).aminmax())
-    fits = low >= 0 and high <= one
+    low, high = values.view(bits).aminmax()
+    high = high.item()
+    fits = low.item() >= 0 and high <= one
     return fits, fits and high <= top * one
 
 
