@@ -48,7 +48,7 @@ class Batch:
         multilabel: every channel is its own yes-or-no question.
         labelled: whether ``target`` holds class indices.
         hard: whether the target is known to hold zeros and ones only: labels do, floating values
-            if they were asked for and could be read.
+            if that was asked and they could be read.
         reduction: the reduction that was asked for.
         name: the loss, for error messages.
     """
@@ -147,6 +147,8 @@ def prepare(
         if ignored is not None:
             target = target.masked_fill(ignored, 0)
         exclusive = channels > 1 and not multilabel
+        # A target that learns wants the slope of the minimum, which a product does not have.
+        tell_hard = tell_hard and not target.requires_grad
         hard = _check_soft(name, target, weight, exclusive, tell_hard)
     if pixel_weight is not None:
         _check_weight(name, "pixel_weight", pixel_weight)
@@ -399,9 +401,7 @@ class _MaskSums(torch.autograd.Function):
         return (p * y).sum(space), p.sum(space)
 
     @staticmethod
-    def backward(
-        ctx: Any, to_overlap: Tensor, to_predicted: Tensor
-    ) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, to_overlap: Tensor, to_predicted: Tensor) -> tuple[Tensor, None, None]:
         z, p, y = ctx.saved_tensors
         shape = (*to_overlap.shape, *[1] * (z.ndim - 2))
         to_overlap, to_predicted = to_overlap.view(shape), to_predicted.view(shape)
@@ -411,7 +411,7 @@ class _MaskSums(torch.autograd.Function):
         else:
             to_z = torch.mul(y, to_overlap).add_(to_predicted)
             _sigmoid_backward(to_z, p, grad_input=to_z)
-        return to_z, p * to_overlap if ctx.needs_input_grad[1] else None, None
+        return to_z, None, None
 
 
 class _AllReduce(torch.autograd.Function):

@@ -24,7 +24,7 @@ from samples import (
 )
 from torch import Tensor
 
-from seglosses_nb import binary_cross_entropy, cross_entropy, dice_loss
+from seglosses_nb import binary_cross_entropy, cross_entropy, dice_loss, set_value_checks
 
 ALL = (binary_cross_entropy, cross_entropy, dice_loss)
 PIXEL = (binary_cross_entropy, cross_entropy)
@@ -777,3 +777,16 @@ def test_hessian_vector_products_by_func(multiclass):
     (first,) = torch.autograd.grad(multiclass(logits, target), logits, create_graph=True)
     (expected,) = torch.autograd.grad((first * normal(2, 3, 12, seed=3)).sum(), logits)
     torch.testing.assert_close(by_func, expected)
+
+
+def test_a_mask_that_learns_has_the_gradient_of_a_soft_target():
+    mask = SOFT_ONE.round().requires_grad_()
+    found = {}
+    for checks in (True, False):  # only where values are read are masks told from soft targets
+        before = set_value_checks(checks)
+        try:
+            (found[checks],) = torch.autograd.grad(dice_loss(ONE, mask), mask)
+        finally:
+            set_value_checks(before)
+    torch.testing.assert_close(found[True], found[False])
+    assert found[True].any()
